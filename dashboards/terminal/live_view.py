@@ -35,7 +35,7 @@ from dashboards.formats import (
     whole_duration,
 )
 from dashboards.terminal.plain_view import PlainView
-from dashboards.terminal.watcher import Watcher, never_raises, why_paused
+from dashboards.terminal.watcher import Watcher, is_paused, never_raises, why_paused
 from search.loop.callbacks import LaunchCallback
 from search.store.replayed import replayed_note
 from search.store.rows import TrialRow
@@ -167,7 +167,7 @@ class _LiveView(Watcher):
         )
 
     def _state(self, row: TrialRow) -> Text:
-        if self.pauses and row.state == TrialState.PRUNED:
+        if self.pauses and (is_paused(row) or row.number in self.continued()):
             return self._paused(row)
         text = Text(row.state, style=STATE_STYLES.get(row.state, ""))
         report = self.reports.get(row.number)

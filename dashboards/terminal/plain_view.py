@@ -20,7 +20,7 @@ from dashboards.formats import (
     percent,
     progress_text,
 )
-from dashboards.terminal.watcher import Watcher, never_raises, why_paused
+from dashboards.terminal.watcher import Watcher, is_paused, never_raises, why_paused
 from search.store.replayed import replayed_words
 from search.store.rows import TrialRow
 from search.store.vocabulary import TrialState
@@ -118,6 +118,6 @@ def plain_line(row: TrialRow, pauses: bool = False) -> str:
         return f"{head}: {NAMES[row.objective]} {percent(row.score, 1)}, {price}, {duration(row.train_seconds)}"
     if row.state == TrialState.DUPLICATE and row.duplicate_of is not None:
         return f"trial {row.number} repeats trial {row.duplicate_of}"
-    if row.state == TrialState.PRUNED and pauses:
-        return f"trial {row.number} paused, may go on: {why_paused(row)}"
+    if pauses and is_paused(row):
+        return f"trial {row.number} paused: {why_paused(row)}"
     return f"{head}: {row.reason or 'no reason was recorded'}"

@@ -184,7 +184,7 @@ def _number(row: TrialRow) -> str:
 
 def _about(row: TrialRow) -> Iterator[str]:
     """Yield what is to be said of a trial below the table: why it has no result, and what a user noted."""
-    if row.reason and row.duplicate_of is None and row.continues is None:
+    if row.reason and row.duplicate_of is None:
         yield one_line(row.reason, 300)
     if row.note:
         yield f"note: {one_line(row.note, 300)}"

@@ -29,6 +29,14 @@ def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concaten
     return functools.update_wrapper(harmless, method)
 
 
+def is_paused(row: TrialRow) -> bool:
+    """Whether a trial was ended for now. One that had gone on, and was ended again, had no chance left to speak of.
+
+    What a pause is worth is in its reason: only the search knows, once no others are to be tried, which ones go on.
+    """
+    return row.state == TrialState.PRUNED and row.continues is None
+
+
 def why_paused(row: TrialRow) -> str:
     """Return the reason for which a training was paused, without the word that says it has ended."""
     return (row.reason or "no reason was recorded").removeprefix("ended early: ")
@@ -87,6 +95,6 @@ class Watcher:
         text = f"{whole_duration(elapsed_s)} elapsed"
         if made <= 0.01 or left <= 0:
             return text
-        paused = {row.number for row in self.rows.values() if row.state == TrialState.PRUNED}
+        paused = {row.number for row in self.rows.values() if is_paused(row)}
         without = " without what was paused" if self.pauses and paused - self.continued().keys() else ""
         return f"{text}, about {whole_duration(elapsed_s * left / made)} left{without}"

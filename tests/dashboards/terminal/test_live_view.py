@@ -235,14 +235,25 @@ def with_a_pause(made: Study) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("pauses", "said"), [(True, "paused, may go on: its chance is small"), (False, "did not go on: ended early: its")]
+    ("pauses", "continues", "said"),
+    [
+        (True, None, "paused: its chance is small"),
+        (True, 7, "did not go on: ended early: its chance is small"),  # ended again: that is no pause
+        (False, None, "did not go on: ended early: its chance is small"),
+    ],
 )
-def test_a_log_says_whether_a_training_that_was_stopped_may_go_on(made: Study, pauses: bool, said: str) -> None:
+def test_a_training_that_was_stopped_is_called_paused_where_others_go_on_and_it_has_not_yet(
+    made: Study, pauses: bool, continues: int | None, said: str
+) -> None:
     console, file = plain()
     _, paused = with_a_pause(made)
+    row = replace(made.row(paused), continues=continues)
     with live_view(console, wanted=2, pauses=pauses) as view:
-        view.trial(made.row(paused))
-    assert file.getvalue().startswith(f"trial {paused} {said}")
+        view.trial(row)
+    assert file.getvalue() == f"trial {paused} {said}\n"
+    table = _LiveView(Console(file=io.StringIO(), width=200), wanted=9)
+    table.pauses = pauses
+    assert table._state(row).plain == said.replace("did not go on", "pruned")
 
 
 def test_the_time_that_is_left_is_said_to_be_without_the_paused_trainings_until_they_go_on(made: Study) -> None:

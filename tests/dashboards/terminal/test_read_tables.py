@@ -18,6 +18,7 @@ from search.devices.history import JobLine
 from search.results.pareto import pareto_front
 from search.store import reader
 from search.store.rows import AttemptRow, EventRow, StudyStatus
+from search.store.vocabulary import TrialState
 from tests.dashboards.studies import SETTINGS, Study, lively
 from tests.workers.latencies import without_samples
 from workers.latency.measurement import FailedMeasurement
@@ -67,6 +68,14 @@ def test_reasons_are_shown_in_full_words_at_40_columns(made: Study) -> None:
     failed = next(row for row in made.rows() if row.state == "failed")
     text = shown(trial_tables.trials_table([failed]), width=40)
     assert max(map(len, text.splitlines())) <= 40
+
+
+def test_a_trial_that_went_on_and_was_ended_again_says_why(made: Study) -> None:
+    row = next(row for row in made.rows() if row.state == "failed")
+    again = dataclasses.replace(row, state=TrialState.PRUNED, continues=1, reason="ended early: its chance is small")
+    text = shown(trial_tables.trials_table([again]))
+    assert "continues trial 1" in text
+    assert "ended early: its chance is small" in text
 
 
 SENTENCE = " ".join(f"word{number:02}" for number in range(22))  # 153 letters
