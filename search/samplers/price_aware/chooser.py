@@ -54,7 +54,7 @@ class Chooser:
         self._tight = known.limited and self._share_inside() < TIGHT
         self.doubts: list[Doubt] = []  # about the candidates
         self.view: View | None = None  # of the candidates, once they were judged by a model
-        self._asked = {self._key(params) for params in past.asked}
+        self._asked = {self._key(params) for params in past.taken}
         self._ended = _Ended(past.ended)
         self._trainings = len(past.observed) + len(past.running)
         self._begins = self._trainings < (startup / 2 if self._tight else startup) or not past.observed
@@ -75,8 +75,7 @@ class Chooser:
         """Return the candidate and why it is chosen; None if there is none."""
         priced = self._fresh(self._begin())
         inside = priced.over <= 0
-        least_over = None if inside.any() or not priced.candidates else float(priced.over.min())
-        self.doubts += doubts_of_choice(len(priced.candidates), least_over)
+        self.doubts += doubts_of_choice(priced, self._past.asked, self._signs)
         if not priced.candidates:
             return None
         if not inside.any():

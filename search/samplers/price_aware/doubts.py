@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from search.samplers.price_aware.known import Known
-from search.samplers.price_aware.past import Past
+from search.samplers.price_aware.encoding import typed
+from search.samplers.price_aware.known import Known, Priced
+from search.samplers.price_aware.past import HUGE, Past, without
 from search.samplers.price_aware.pool import Params
 
 Array = NDArray[np.float64]
@@ -22,9 +24,17 @@ LOOKED_AT = 500  # trials, the newest: earlier ones were looked at when they wer
 APART = 0.05  # share by which a known cost may differ when it is computed again
 
 
-def doubts_of_trials(trials: Sequence[FrozenTrial]) -> Iterator[Doubt]:
+def doubts_of_trials(trials: Sequence[FrozenTrial], modelled: int) -> Iterator[Doubt]:
     """Yield what is wrong with trials as they were told."""
     finished = [trial for trial in trials if trial.state.is_finished()]
+    costless = sum(not all(map(math.isfinite, without(trial.values or (), modelled))) for trial in finished)
+    if costless:
+        counted = "1 trial has" if costless == 1 else f"{costless} trials have"
+        yield (
+            "infinite costs",
+            f"{counted} a known value that isn't finite: the accuracy teaches, but is on no front; tell the study what "
+            "`price` returns.",
+        )
     failed = sum(trial.state == TrialState.FAIL for trial in finished)
     if failed >= ENOUGH and failed == len(finished):
         yield (
@@ -38,6 +48,7 @@ def doubts_of_past(
     past: Past, known: Known | None, space: Mapping[str, BaseDistribution], signs: Array
 ) -> Iterator[Doubt]:
     """Yield what is wrong with the trials that teach; `known` is left out where costs are only estimated."""
+    yield from _doubts_of_values(past)
     if len(past.accuracies) >= ENOUGH and len(set(past.accuracies)) == 1:
         yield (
             "constant",
@@ -58,12 +69,33 @@ def doubts_of_past(
             f"{len(past.failed)} of {tried} trainings failed: candidates like them are proposed less; see why they "
             "fail.",
         )
-    repeats = len(newest) - len({tuple(sorted(one.items(), key=lambda item: item[0])) for one in newest})
-    if repeats:
+    if past.further:
+        names = ", ".join(sorted(past.further))
+        yield (
+            "further",
+            f"not all trials have {names}, or not alike, so such settings are drawn at random: name them in "
+            "search_space, and in canonical where some mean something only beside others.",
+        )
+    repeats = len(newest) - len({tuple((name, typed(one[name])) for name in sorted(one)) for one in newest})
+    if repeats and not past.further:
         times = "1 trial repeats" if repeats == 1 else f"{repeats} trials repeat"
         yield "repeats", f"{times} the settings of another: how their values differ counts as noise."
     if known is not None:
         yield from _doubts_of_costs(past, known, signs)
+
+
+def _doubts_of_values(past: Past) -> Iterator[Doubt]:
+    instead = "such a training counts as failed; tell the study a number, or that it failed."
+    for about, what, values, remedy in (
+        ("values", "trial", past.unusable, instead),
+        ("observations", "observation", past.unusable_carried, "such an observation is left out."),
+    ):
+        if values:
+            counted = f"1 {what} has a value" if len(values) == 1 else f"{len(values)} {what}s have values"
+            yield (
+                about,
+                f"{counted} such as {values[0]:g}, which isn't a finite number up to {HUGE:g}: {remedy}",
+            )
 
 
 def _doubts_of_costs(past: Past, known: Known, signs: Array) -> Iterator[Doubt]:
@@ -82,16 +114,36 @@ def _doubts_of_costs(past: Past, known: Known, signs: Array) -> Iterator[Doubt]:
         )
 
 
-def doubts_of_choice(candidates: int, least_over: float | None) -> Iterator[Doubt]:
-    """Yield what is wrong with the candidates that there are to choose from."""
-    if not candidates:
+def doubts_of_choice(priced: Priced, asked: Sequence[Params], signs: Array) -> Iterator[Doubt]:
+    """Yield what is wrong with the candidates that there are to choose from, beside those that were `asked` already."""
+    count = len(priced.candidates)
+    if not count:
         yield "used up", "every candidate was proposed already, or none can be built: further ones are drawn at random."
-    elif least_over is not None:
-        yield (
-            "limits",
-            f"none of {candidates} candidates is inside the limits, the nearest exceeds one by {least_over:.0%}: the "
-            "nearest are tried; widen the space or the limits.",
-        )
+    elif (priced.over > 0).all():
+        nearest = f"the nearest exceeds one by {_share(float(priced.over.min()))}: the nearest are tried; "
+        if _any_inside(priced, asked, signs):
+            yield (
+                "limits used up",
+                f"every candidate inside the limits that was found was proposed already; of {count} others {nearest}"
+                "widen the space or the limits, or stop the study.",
+            )
+        else:
+            yield (
+                "limits",
+                f"none of {count} candidates is inside the limits, {nearest}widen the space or the limits.",
+            )
+
+
+def _any_inside(priced: Priced, asked: Sequence[Params], signs: Array) -> bool:
+    """Whether any of those that were asked is inside the limits; of some with settings missing that isn't known."""
+    needed = set.intersection(*map(set, priced.candidates))
+    whole = [params for params in asked if needed <= params.keys()]
+    return bool((priced.known.priced(whole, signs).over <= 0).any())
+
+
+def _share(share: float) -> str:
+    """Return a share in percent, with two digits where it is small: 0.004 is 0.4%."""
+    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
 def _unknown_choice(candidates: Sequence[Params], space: Mapping[str, BaseDistribution]) -> tuple[str, object] | None:

@@ -116,6 +116,10 @@ def _counts(categories: Sequence[_Category]) -> list[_Count]:
 
 def typed(value: Any) -> tuple[str, Any]:
     """Tell True from 1 and "1", which Python holds to be equal, or nearly."""
+    try:
+        hash(value)
+    except TypeError:  # a list: told apart by how it is written
+        value = repr(value)
     return (type(value).__name__, value)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,8 +38,22 @@ class Known:
         return {name: value for name, value in kept.items() if name not in self.constants}
 
     def key_of(self, candidate: Mapping[str, Any]) -> Hashable | None:
-        """Return what the user says that equal candidates have in common; None if that is left to their settings."""
-        return None if self.key is None else self.key({**self.constants, **candidate})
+        """Return what the user says that equal candidates have in common; None if that is left to their settings.
+
+        Raises:
+            ValueError: it isn't hashable.
+        """
+        if self.key is None:
+            return None
+        key = self.key({**self.constants, **candidate})
+        try:
+            hash(key)
+        except TypeError as error:
+            raise ValueError(
+                f"key must return something hashable, but it returned the {type(key).__name__} {key!r}; return a tuple "
+                "in place of a list."
+            ) from error
+        return key
 
     def costs(self, candidates: Sequence[Mapping[str, Any]], signs: Array) -> Array:
         """Return the costs of candidates, to be minimised, (n, k); NaN for one that can't be built.
@@ -48,18 +64,20 @@ class Known:
         if not candidates:
             return np.zeros((0, len(signs)))
         try:
-            values = np.asarray(self.price(self._whole(candidates)), dtype=float)
+            values = _numbers("price", self.price(self._whole(candidates)))
         except KeyError as error:
             raise ValueError(
                 f"price must do with the settings that trials have, but it needs {error}; leave it out of search_space "
                 "if the objective doesn't suggest it, or let price do without."
             ) from error
-        if values.size != len(candidates) * len(signs):
+        count, known = len(candidates), len(signs)
+        clear = values.size == count * known and min(count, known) < 2  # however it is written
+        if values.shape != (count, known) and not clear:
             raise ValueError(
                 f"price must return {len(signs)} known objectives for each of {len(candidates)} candidates, but it "
                 f"returned an array of shape {values.shape}."
             )
-        costs: Array = values.reshape(len(candidates), len(signs)) * signs
+        costs: Array = values.reshape(count, known) * signs
         return costs
 
     def _whole(self, candidates: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -70,30 +88,57 @@ class Known:
         costs = self.costs(candidates, signs)
         built = np.asarray(np.isfinite(costs).all(axis=1))
         kept, costs = [candidate for candidate, can in zip(candidates, built, strict=True) if can], costs[built]
-        return Priced(kept, costs, self._over(kept, costs, signs), self)
+        priced = Priced(kept, costs, self._over(kept, costs, signs), self)
+        unknown = np.isnan(priced.over)
+        return priced.of(~unknown) if unknown.any() else priced
 
     def _over(self, candidates: Sequence[Params], costs: Array, signs: Array) -> Array:
-        if self.excess is not None:
-            excess: Array = np.asarray(self.excess(self._whole(candidates)), dtype=float).reshape(len(candidates))
-            return excess
         over: Array = np.full(len(candidates), -1.0)
+        if self.excess is not None and candidates:
+            over = _numbers("excess", self.excess(self._whole(candidates)))
+            if over.shape not in ((len(candidates),), (len(candidates), 1)):
+                raise ValueError(
+                    f"excess must return one number for each of {len(candidates)} candidates, but it returned an array "
+                    f"of shape {over.shape}."
+                )
+            return over.reshape(len(candidates))
         for place, limit in enumerate(self.limits or ()):
-            if limit is not None:
+            if _is_limit(limit):
                 over = np.maximum(over, (costs[:, place] - signs[place] * limit) / (abs(limit) or 1.0))
         return over
 
     @property
     def limited(self) -> bool:
         """Whether there are limits."""
-        return self.excess is not None or any(limit is not None for limit in self.limits or ())
+        return self.excess is not None or any(map(_is_limit, self.limits or ()))
 
     def extra_features(self, candidates: Sequence[Mapping[str, Any]]) -> Array:
         """Return the user's features, (n, f)."""
         if self.extra is None or not candidates:
             return np.zeros((len(candidates), 0))
-        features = np.asarray(self.extra(self._whole(candidates)), dtype=float).reshape(len(candidates), -1)
-        finite: Array = np.nan_to_num(features, posinf=0.0, neginf=0.0)
+        features = _numbers("features", self.extra(self._whole(candidates)))
+        if features.ndim not in (1, 2) or len(features) != len(candidates):
+            raise ValueError(
+                f"features must return one row for each of {len(candidates)} candidates, but it returned an array of "
+                f"shape {features.shape}."
+            )
+        finite: Array = np.nan_to_num(features.reshape(len(candidates), -1), posinf=0.0, neginf=0.0)
         return finite
+
+
+def _is_limit(limit: float | None) -> TypeGuard[float]:
+    return limit is not None and math.isfinite(limit)
+
+
+def _numbers(name: str, returned: ArrayLike) -> Array:
+    """Return what a user's function returned as an array."""
+    try:
+        return np.asarray(returned, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must return numbers, as many for each candidate as for any other, but it returned "
+            f"{textwrap.shorten(repr(returned), 60)}."
+        ) from error
 
 
 @dataclass(frozen=True)

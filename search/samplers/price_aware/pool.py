@@ -16,6 +16,7 @@ from search.samplers.price_aware.encoding import typed
 Params = dict[str, Any]
 Key = tuple[Any, ...]
 
+LONGEST = 2**63 - 1  # values of a setting that numpy counts
 NEARBY = 0.1  # of a real range: the deviation of a neighbour's value
 NEIGHBOURS = 4  # of a real-valued setting, or of a long range of whole numbers
 
@@ -76,19 +77,39 @@ class Pool:
 
 
 def _size(space: Mapping[str, BaseDistribution]) -> float:
-    sizes = [len(values) if (values := _values(one)) is not None else math.inf for one in space.values()]
+    sizes = [_count(one) for one in space.values()]
     return math.inf if math.inf in sizes else math.prod(sizes)  # a large whole number times inf is an error
 
 
 def _values(distribution: BaseDistribution) -> Sequence[Any] | None:
     """Return every value of a setting; None for a real range."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
+        return _different(distribution.choices)
     if isinstance(distribution, IntDistribution):
         return range(distribution.low, distribution.high + 1, distribution.step)
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         return _Steps(distribution.low, distribution.high, distribution.step)
     return None
+
+
+def _count(distribution: BaseDistribution) -> float:
+    """Return how many values a setting has; infinity for a real range."""
+    if isinstance(distribution, IntDistribution):  # a longer range than an index can count has no `len`
+        return (distribution.high - distribution.low) // distribution.step + 1
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        return _Steps(distribution.low, distribution.high, distribution.step).size
+    values = _values(distribution)
+    return math.inf if values is None else len(values)
+
+
+def _different(choices: Sequence[Any]) -> Sequence[Any]:
+    """Return choices without those that equal an earlier one (True after 1): Optuna would record that one."""
+    try:
+        if len(set(choices)) == len(choices):
+            return choices
+    except TypeError:  # lists
+        pass
+    return [choice for place, choice in enumerate(choices) if choices.index(choice) == place]
 
 
 class _Steps(Sequence[float]):
@@ -97,11 +118,16 @@ class _Steps(Sequence[float]):
     def __init__(self, low: float, high: float, step: float) -> None:
         self._low, self._high, self._step = low, high, step
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many there are, which may be more than `len` can say."""
         return round((self._high - self._low) / self._step) + 1
 
+    def __len__(self) -> int:
+        return self.size
+
     def __getitem__(self, place: Any) -> Any:
-        if not 0 <= place < len(self):
+        if not 0 <= place < self.size:
             raise IndexError(place)
         return min(self._low + int(place) * self._step, self._high)
 
@@ -113,15 +139,18 @@ def _drawn(distribution: BaseDistribution, count: int, rng: np.random.Generator)
         return [round(value) if isinstance(distribution, IntDistribution) else float(value) for value in drawn]
     values = _values(distribution)
     if values is not None:
-        return [values[place] for place in rng.integers(0, len(values), count)]
+        size = int(_count(distribution))
+        if size > LONGEST:  # numpy's whole numbers end there
+            return [values[min(int(share * size), size - 1)] for share in rng.random(count)]
+        return [values[place] for place in rng.integers(0, size, count)]
     assert isinstance(distribution, FloatDistribution)
     return [float(value) for value in rng.uniform(distribution.low, distribution.high, count)]
 
 
 def _nearby(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> list[Any]:
     """Return other values of one setting: all of a few, else some near the present one."""
-    values = _values(distribution)
-    if isinstance(distribution, CategoricalDistribution) or (values is not None and len(values) <= NEIGHBOURS + 1):
+    values, count = _values(distribution), _count(distribution)
+    if isinstance(distribution, CategoricalDistribution) or count <= NEIGHBOURS + 1:
         return [other for other in values or () if other != value]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     log, low, high = distribution.log, float(distribution.low), float(distribution.high)
@@ -132,7 +161,7 @@ def _nearby(distribution: BaseDistribution, value: Any, rng: np.random.Generator
     if values is None:
         return [float(one) for one in moved]
     step = distribution.step or 1
-    whole = {values[int(np.clip(round((one - low) / step), 0, len(values) - 1))] for one in moved}
+    whole = {values[min(max(round((one - low) / step), 0), int(count) - 1)] for one in moved}
     if isinstance(distribution, IntDistribution) and isinstance(value, int):
         whole |= {other for other in (value - int(step), value + int(step)) if low <= other <= high}
     return sorted(whole - {value})

@@ -23,10 +23,9 @@ Notable choices:
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -39,12 +38,18 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
+from search.samplers.price_aware.arguments import (
+    check_objectives,
+    checked_count,
+    checked_limits,
+    checked_observations,
+)
 from search.samplers.price_aware.belief import Belief, Choice, View
 from search.samplers.price_aware.chooser import Chooser, Draw
 from search.samplers.price_aware.doubts import Doubt, doubts_of_past, doubts_of_trials
 from search.samplers.price_aware.encoding import Encoding
 from search.samplers.price_aware.known import Known, OfCandidates
-from search.samplers.price_aware.past import PROPOSAL, Past, without
+from search.samplers.price_aware.past import PROPOSAL, Past, asked_of, fixed_of, further_of, settings_in, without
 from search.samplers.price_aware.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -58,10 +63,13 @@ class PriceAwareSampler(BaseSampler):
     Args:
         price: returns the known objectives of candidates in the study's order, without the modelled one, (n, k). A row
             with NaN can't be built and is never proposed. One proposal asks for up to 16,384 candidates at once.
-        search_space: every parameter; None takes those that all trials have in common, once there are some.
+        search_space: every parameter; None takes those that all trials have in common, once there are some. Others
+            are drawn at random then, and a candidate of which a trial has had others is none that was asked: it is
+            proposed again where that promises the most.
         modelled: the place of the objective that only a training tells.
-        limits: upper limits of the known objectives (lower ones of what is maximised); None is no limit.
-        excess: in place of limits: by how much candidates are over them, (n,); 0 or less is inside.
+        limits: upper limits of the known objectives (lower ones of what is maximised); None or infinity is no limit.
+        excess: in place of limits, never beside them: by how much candidates are over them, (n,); 0 or less is inside,
+            and NaN can't be built.
         key: what tells candidates apart, hashable; None is all their parameters, or those that `canonical` keeps.
         canonical: returns of a candidate the parameters that mean something beside each other, without, for instance,
             those of a stage that isn't there; None keeps all. Where an objective suggests some parameters only
@@ -71,12 +79,14 @@ class PriceAwareSampler(BaseSampler):
         warn: takes each sentence about what is wrong with the study, once; None logs it as a warning.
         startup: trials that are spread over the known costs first; half of them where few candidates are inside the
             limits.
-        seed: None draws one.
+        seed: None draws one. It is kept however many threads ask.
         observations: candidates of which the modelled objective's value is known from elsewhere, such as an earlier
             study, with that value. They are beliefs alone: they may be proposed, and are on no front.
 
     Raises:
-        ValueError: a limit is no number.
+        ValueError: a limit is no number, there are both limits and excess, startup or seed is no whole number from 0
+            on, or an observation isn't a candidate with a number. When a trial is asked: modelled or limits don't fit
+            the study's objectives, or a function returned what it must not; the sentence says which.
     """
 
     def __init__(
@@ -96,13 +106,12 @@ class PriceAwareSampler(BaseSampler):
         seed: int | None = None,
         observations: Sequence[tuple[Mapping[str, Any], float]] = (),
     ) -> None:
-        if any(limit is not None and math.isnan(limit) for limit in limits or ()):
-            raise ValueError(f"limits must be numbers or None, but got {list(limits or ())}.")
+        limits = checked_limits(limits, excess)
         self._exact, self._warn, self._said = exact, warn or log.warning, set[str]()
         self._known = Known(price, limits, excess, key, features, canonical)
-        self._space, self._modelled, self._startup = search_space, modelled, startup
-        self._observations = tuple(observations)
-        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._space, self._modelled, self._startup = search_space, modelled, checked_count("startup", startup)
+        self._observations = checked_observations(observations)
+        self._seed = checked_count("seed", np.random.SeedSequence().generate_state(1)[0] if seed is None else seed)
         self._common = IntersectionSearchSpace(include_pruned=True)
         self._alone = threading.Lock()
         self.choice: Choice | None = None  # the last proposal, with its reason; None if it was drawn at random
@@ -119,8 +128,15 @@ class PriceAwareSampler(BaseSampler):
         self._alone = threading.Lock()
 
     def reseed_rng(self) -> None:
-        """Draw another seed, for processes that were forked with the same one."""
-        self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+        """Keep the seed, which Optuna asks each of several threads to draw anew.
+
+        It would only make proposals depend on which thread was first: copies of a sampler propose different candidates
+        anyway, since they are asked for trials of different numbers.
+        """
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Forget why the last candidate was proposed: Optuna asks nothing for a trial whose settings are all given."""
+        self.choice = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that are proposed together."""
@@ -152,7 +168,7 @@ class PriceAwareSampler(BaseSampler):
                     break
                 # Others may ask before the objective has suggested any of it.
                 study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, choice.params)
-                if not _has_rival(study, trial.number, choice.params):
+                if not self._has_rival(study, trial, choice.params):
                     break
         return {} if choice is None else choice.params
 
@@ -169,18 +185,20 @@ class PriceAwareSampler(BaseSampler):
         return Belief(len(done), (), ()) if choice is None else None  # nothing is left to propose
 
     def _choose(self, study: Study, number: int, space: Mapping[str, BaseDistribution]) -> Choice | None:
-        self._check(study)
+        check_objectives(self._modelled, self._known.limits, study.directions)
         pool, encoding = self._pool_of(space)
         trials = study.get_trials(deepcopy=False)
         constants = {name: _get_single_value(one) for name, one in self._parameters(study).items() if one.single()}
         known = replace(self._known, constants=constants)
-        past = Past.of(trials, number, space, self._modelled, study.directions, known.reduced)
+        past = Past.of(
+            trials, number, space, self._modelled, study.directions, known.reduced, self._common_names(study)
+        )
         past = past.with_carried([(known.reduced(params), value) for params, value in self._observations])
         signs, draw = _signs(study.directions, self._modelled), Draw.of(self._seed, number)
         # Matrices are small, and trainings keep every processor busy: with BLAS threads that wait for each other a
         # proposal took a minute instead of a fifth of a second.
         with threadpool_limits(1, "blas"):
-            self._say(doubts_of_trials(trials))
+            self._say(doubts_of_trials(trials, self._modelled))
             self._say(doubts_of_past(past, known if self._exact else None, space, signs))
             chooser = Chooser(known, pool, encoding, past, signs, draw, self._startup)
             self.choice = chooser.chosen()
@@ -188,20 +206,23 @@ class PriceAwareSampler(BaseSampler):
         self._say(chooser.doubts)
         return self.choice
 
-    def _check(self, study: Study) -> None:
-        """Raise ValueError if what the sampler was told doesn't fit the study's objectives."""
-        objectives = len(study.directions)
-        if not 0 <= self._modelled < objectives:
-            raise ValueError(
-                f"modelled must be the place of one of the study's {objectives} objectives, counted from 0, but got "
-                f"{self._modelled}."
-            )
-        limits = self._known.limits
-        if limits is not None and len(limits) != objectives - 1:
-            raise ValueError(
-                f"limits must have one entry, or None, for each of the study's {objectives - 1} known objectives, but "
-                f"got {len(limits)}."
-            )
+    def _common_names(self, study: Study) -> Set[str] | None:
+        """Return the parameters that all trials have; None if others make no difference between candidates."""
+        named = self._space is not None or self._known.key is not None
+        return None if named else self._parameters(study).keys()
+
+    def _has_rival(self, study: Study, own: FrozenTrial, proposed: Mapping[str, Any]) -> bool:
+        """Whether another trial was given the same, by a process that chose at the same moment.
+
+        If both see it both choose again, and so on: a moment is seldom the same twice.
+        """
+        common = self._common_names(study)
+        asked = {**proposed, **settings_in(fixed_of(own), proposed)}
+        return any(
+            settings_in(asked_of(other), other.system_attrs[PROPOSAL]) == asked
+            for other in study.get_trials(deepcopy=False)
+            if other.number != own.number and PROPOSAL in other.system_attrs and not further_of(other, common)
+        )
 
     def _say(self, doubts: Iterable[Doubt]) -> None:
         for about, sentence in doubts:
@@ -214,15 +235,6 @@ class PriceAwareSampler(BaseSampler):
         if name not in self._pools:
             self._pools[name] = (Pool(space), Encoding(space))
         return self._pools[name]
-
-
-def _has_rival(study: Study, number: int, params: Mapping[str, Any]) -> bool:
-    """Whether another trial was given the same, by a process that chose at the same moment.
-
-    If both see it both choose again, and so on: a moment is seldom the same twice.
-    """
-    others = study.get_trials(deepcopy=False)
-    return any(trial.number != number and trial.system_attrs.get(PROPOSAL) == params for trial in others)
 
 
 def _signs(directions: Sequence[StudyDirection], modelled: int) -> NDArray[np.float64]:
