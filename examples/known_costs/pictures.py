@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ from search.samplers.price_aware.pool import Pool
 
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-TABLES = ("condensebench", "nasbench201_arm")  # those without a limit, with all peers in one run
+TABLES = {  # those without a limit, with all peers in one run, and what the pictures call them
+    "condensebench": "CondenseBench: accuracy, macs",
+    "nasbench201_arm": "NAS-Bench-201: accuracy, latency",
+}
 NAMES = {  # how the picture calls the samplers of a result, in its order
     "price-aware": "price-aware (ours)",
     "cost-spread": "spread over the costs alone",
@@ -140,15 +143,15 @@ def _steps(cost: Array, accuracy: Array) -> tuple[Array, Array]:
     return cost[order][rises], accuracy[order][rises]
 
 
-def efficiency_figure(results: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the share of the hypervolume by trainings, a panel for each result of the benchmark."""
+def efficiency_figure(results: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return the share of the hypervolume by trainings, a panel for each result of the benchmark, under its title."""
     import plotly.graph_objects as go
 
     figure = empty_figure(430)
     width, gap = 1.0 / len(results), 0.08 / len(results)
     looks = dict(zip(NAMES, zip((STAR, GREY, FRONT, *COLOURS[2:]), (*DASHES, "solid"), strict=False), strict=True))
     axis = figure.layout.xaxis.to_plotly_json()
-    for panel, result in enumerate(results):
+    for panel, (title, result) in enumerate(results.items()):
         end = "" if panel == 0 else str(panel + 1)
         for name in (name for name in NAMES if name in result["peers"]):
             median, (colour, dash) = result["peers"][name]["median"], looks[name]
@@ -158,7 +161,7 @@ def efficiency_figure(results: Sequence[Mapping[str, Any]]) -> Any:
             figure.add_trace(go.Scatter(x=list(map(int, median)), y=list(median.values()), **drawn, **places))
         domain = [panel * width + (gap if panel else 0), (panel + 1) * width - gap]
         ticked = [int(at) for at in result["peers"]["random"]["median"]]
-        ticks = {"type": "log", "tickvals": ticked, "title": {"text": f"trainings ({result['table']})"}}
+        ticks = {"type": "log", "tickvals": ticked, "title": {"text": f"trainings ({title})", "standoff": 14}}
         figure.update_layout({f"xaxis{end}": {**axis, **ticks, "domain": domain, "anchor": f"y{end}"}})
         side = {"title": {"text": "share of the hypervolume"}} if panel == 0 else {}
         figure.update_layout({f"yaxis{end}": {**axis, **side, "range": [0.6, 1.01], "anchor": f"x{end}"}})
@@ -175,7 +178,10 @@ def main() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     info = search_info(options.trainings)
-    results = [json.loads((RESULTS / f"sample_efficiency_{table}.json").read_text())["result"] for table in TABLES]
+    results = {
+        title: json.loads((RESULTS / f"sample_efficiency_{table}.json").read_text())["result"]
+        for table, title in TABLES.items()
+    }
     figures = {"start": start_figure(info), "choice": choice_figure(info), "efficiency": efficiency_figure(results)}
     for name, figure in figures.items():
         path = options.out / f"search-{name}.svg"
