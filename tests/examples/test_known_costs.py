@@ -96,13 +96,12 @@ def test_the_pictures_show_the_search_and_every_sampler_of_the_benchmark():
     assert len(log_costs) == START
     assert np.diff(log_costs).max() < 0.6 * (log_costs[-1] - log_costs[0])
     assert info.chosen[2] == info.candidates[1].max() > 0
-    result = {
-        "table": "made-up.csv",
-        "peers": {name: {"median": {"10": 0.7, "20": 0.9}} for name in ("random", "tpe", "price-aware")},
-    }
-    for figure in (start_figure(info), choice_figure(info), efficiency_figure([result, result])):
+    result = {"peers": {name: {"median": {"10": 0.7, "20": 0.9}} for name in ("random", "tpe", "price-aware")}}
+    efficiency = efficiency_figure({"one table": result, "another": result})
+    for figure in (start_figure(info), choice_figure(info), efficiency):
         is_sound(figure)
-    assert len(efficiency_figure([result, result]).data) == 6
+    assert len(efficiency.data) == 6
+    assert efficiency.layout.xaxis2.title.text == "trainings (another)"
     assert list(RESULTS.glob("sample_efficiency_*.json"))
 
 
