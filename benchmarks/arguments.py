@@ -7,17 +7,17 @@ import argparse
 
 def at_least_one(text: str) -> int:
     """Return a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
+    return _at_least(1, int(text))
 
 
 def not_negative(text: str) -> int:
     """Return a number of at least 0."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
+    return _at_least(0, int(text))
+
+
+def _at_least(least: int, number: int) -> int:
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, but got {number}")
     return number
 
 

@@ -53,6 +53,11 @@ class StudyOutline:
     median: CondenseNetConfig  # of the sampled ones inside, by macs
     starts: tuple[tuple[Start, Fit], ...] = ()  # what trainings start from, and how much of it a sampled network takes
 
+    @property
+    def looks_at_whole(self) -> bool:
+        """Whether the price-aware sampler looks at every candidate as long as the study lasts."""
+        return self.whole_until >= self.settings.study.trainings
+
 
 @dataclass(frozen=True)
 class TimeEstimate:

@@ -11,9 +11,10 @@ Notable choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -300,13 +301,27 @@ class SearchSpace:
         if any(values is None for values in plain):
             return None
         factor = math.prod(len(values) for values in plain if values is not None)
-        layer_counts = [len(domain.enumerate() or ()) for domain in self.layers]
-        total = 0
+        return factor * sum(math.prod(map(len, shape.values())) for _, shape in self._shapes())
+
+    def configs(self) -> Iterator[CondenseNetConfig]:
+        """Yield every distinct config once; none where a parameter is a range of reals, of which `size` is None."""
+        alone = {"bottleneck": self.bottleneck, "dropout": self.dropout, "classifier_keep": self.classifier_keep}
+        plain = {name: domain.enumerate() or () for name, domain in alone.items()}
+        for fixed, shape in self._shapes():
+            names = (*plain, *shape)
+            for values in product(*plain.values(), *shape.values()):
+                yield self.from_params({**fixed, **dict(zip(names, values, strict=True))})
+
+    def _shapes(self) -> Iterator[tuple[dict[str, Value], dict[str, Sequence[Value]]]]:
+        """Yield each grouping with each number of stages, and what the parameters of these stages may be then."""
         for grouping in self._groupings():
-            growths = [len(valid_growths(domain, grouping.divisor)) for domain in self.growth]
+            growths = [valid_growths(domain, grouping.divisor) for domain in self.growth]
             for stages in cast(tuple[int, ...], self.num_stages.enumerate()):
-                total += math.prod(layer_counts[:stages]) * math.prod(growths[:stages])
-        return factor * total
+                shape: dict[str, Sequence[Value]] = {
+                    f"layers_{i + 1}": domain.enumerate() or () for i, domain in enumerate(self.layers[:stages])
+                }
+                shape |= {f"growth_{i + 1}": values for i, values in enumerate(growths[:stages])}
+                yield {**asdict(grouping), "num_stages": stages}, shape
 
     def _groupings(self) -> Iterator[Grouping]:
         return groupings_of(self.groups, self.condense_factor, self.groups_3x3)

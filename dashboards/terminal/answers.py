@@ -74,7 +74,7 @@ STOPPING = {
 def search_lines(outline: StudyOutline) -> tuple[str, ...]:
     """Return how the study will be searched and when its trainings end, in a few sentences."""
     stopping = outline.settings.search.stopping
-    later = "; all but the hopeless go on in the end" if stopping in ("conservative", "aggressive") else ""
+    later = "; all but the hopeless go on in the end" if outline.settings.search.pauses else ""
     return (*_sampler_lines(outline), STOPPING[stopping] + later)
 
 
@@ -93,7 +93,7 @@ def _sampler_lines(outline: StudyOutline) -> tuple[str, ...]:
     objective = settings.study.objective
     modelled = "accuracy" if objective == "top1" else NAMES[objective]
     looked = "a sample of candidates and their neighbours"
-    if outline.whole_until >= settings.study.trainings:
+    if outline.looks_at_whole:
         looked = "every candidate"
     elif outline.whole_until:
         looked = f"every candidate until there are {outline.whole_until:.0f} trainings, then at {looked}"
@@ -156,9 +156,7 @@ def outline_document(
         "sampler": settings.search.sampler,
         "startup": settings.search.startup,
         "stopping": settings.search.stopping,
-        "looks_at_whole_space": outline.whole_until >= settings.study.trainings
-        if settings.search.sampler == "price-aware"
-        else None,
+        "looks_at_whole_space": outline.looks_at_whole if settings.search.sampler == "price-aware" else None,
         "samples": samples,
         "starts": [
             {"start": start.setting, "config": plain(start.network.config.to_dict()), "best_fit": plain(asdict(fit))}

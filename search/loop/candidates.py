@@ -102,7 +102,7 @@ class Candidates:
                 asked.append((self._proposer.ask(config), config))
             rows += [row for row in self._recorder.record_asked(asked) if not self.refuse_unmeasured(row)]
         self.enqueued = list(enqueued)
-        return [row for row in rows if row.number not in self._state.cancelled]
+        return self._wanted(rows)
 
     # -- take up again --
 
@@ -183,10 +183,14 @@ class Candidates:
 
     def promised(self) -> int:
         """Return how many trials wait to be priced that are to train however many trainings there are."""
-        return sum(row.is_promised and row.number not in self._state.cancelled for row in self.unpriced)
+        return sum(row.is_promised for row in self._wanted(self.unpriced))
 
     def _waiting_to_go_on(self) -> int:
-        return sum(row.continues is not None and row.number not in self._state.cancelled for row in self.unpriced)
+        return sum(row.continues is not None for row in self._wanted(self.unpriced))
+
+    def _wanted(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
+        """Return those that no user has cancelled: the others have ended already."""
+        return [row for row in rows if row.number not in self._state.cancelled]
 
     def refuse_unmeasured(self, row: TrialRow) -> bool:
         """Refuse a duplicate, or one with macs or params over the budget; return whether it was refused."""
@@ -275,8 +279,7 @@ class Candidates:
     def drop_unpriced(self) -> None:
         """Cancel candidates of an earlier controller that the finished study doesn't need any more."""
         reason, now = "the study had its trainings before this was priced", self._recorder.clock.now()
-        unwanted = [row for row in self.unpriced if row.number not in self._state.cancelled]  # those have ended already
-        self._recorder.record([cancelled(row, now, reason) for row in unwanted])
+        self._recorder.record([cancelled(row, now, reason) for row in self._wanted(self.unpriced)])
         self.unpriced = []
 
     def fail_if_hopeless(self) -> None:

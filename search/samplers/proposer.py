@@ -267,12 +267,15 @@ class Proposer:
         trial = self._open.get(row.number)
         if trial is None:  # opened by an earlier controller
             self._study.sampler = optuna.samplers.RandomSampler(seed=0)  # not used: nothing is proposed here
-            key = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
-            trial = self._open[row.number] = optuna.Trial(self._study, key)
+            trial = self._open[row.number] = optuna.Trial(self._study, self._key(row))
         self._prices.learn(row, self._params(row.config, TrainingSettings.model_validate(row.training)))
         with _quiet_optuna():  # Optuna warns when a repeated step sets them again
             for name, value in self._excess(row).items():
                 trial.set_constraint(name, value)
+
+    def _key(self, row: TrialRow) -> int:
+        """Return the id of a trial in Optuna's memory."""
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
 
     def _excess(self, row: TrialRow) -> Mapping[str, float]:
         """Return the constraints of a trial; none before it is priced."""
@@ -288,9 +291,8 @@ class Proposer:
             for step, score in self._expected(row).items():
                 self._study._storage.set_trial_intermediate_value(self._open[row.number]._trial_id, step, score)
         storage = self._study._storage
-        key = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, row.number)
-        if row.state in UNTRIED and not storage.get_trial(key).state.is_finished():
-            storage.set_trial_system_attr(key, NOT_TRIED, True)
+        if row.state in UNTRIED and not storage.get_trial(self._key(row)).state.is_finished():
+            storage.set_trial_system_attr(self._key(row), NOT_TRIED, True)
         with _quiet_optuna():
             self._study.tell(row.number, values, state, skip_if_finished=True)
         self._open.pop(row.number, None)

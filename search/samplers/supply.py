@@ -8,16 +8,11 @@ proposals that are refused. Latencies are known by measuring alone, and say noth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cached_property
-from itertools import product
-from typing import cast
 
 from search.budget import Budget, refusal
 from search.store.rows import TrialRow
-from space.config import CondenseNetConfig
 from space.cost import Cost, cost_of
-from space.growths import groupings_of, valid_growths
 from space.search_space import SearchSpace
 from workers.training.training_space import TrainingSpace
 
@@ -61,12 +56,11 @@ class Supply:
         """How many networks are inside the limits, as far as that is known."""
         if not self._listed:
             return math.inf if self._space.size is None else self._space.size
-        dropouts = len(self._space.dropout.enumerate() or ())  # which cost nothing
-        return dropouts * sum(self._is_inside(cost.macs, cost.params) for cost in self._costs)
+        return sum(self._is_inside(cost.macs, cost.params) for cost in self._costs)
 
     @cached_property
     def _costs(self) -> list[Cost]:
-        return [cost_of(config) for config in _networks_of(self._space)]
+        return [cost_of(config) for config in self._space.configs()]
 
     def _is_inside(self, macs: int, params: int) -> bool:
         return refusal(self._exact, macs, params, None) is None
@@ -74,27 +68,3 @@ class Supply:
     @property
     def _exact(self) -> Budget:
         return Budget(max_macs=self._budget.max_macs, max_params=self._budget.max_params)
-
-
-def _networks_of(space: SearchSpace) -> Iterator[CondenseNetConfig]:
-    """Yield every network of a space without ranges of reals, but for its dropout: of that the first value alone."""
-    plain = product(*(domain.enumerate() or () for domain in (space.bottleneck, space.classifier_keep)))
-    plain_values, depths = list(plain), cast(tuple[int, ...], space.num_stages.enumerate())
-    for grouping in groupings_of(space.groups, space.condense_factor, space.groups_3x3):
-        growths = [valid_growths(domain, grouping.divisor) for domain in space.growth]
-        for (bottleneck, keep), stages in product(plain_values, depths):
-            layers = (domain.enumerate() or () for domain in space.layers[:stages])
-            for values in product(*layers, *growths[:stages]):
-                names = [f"layers_{stage + 1}" for stage in range(stages)]
-                names += [f"growth_{stage + 1}" for stage in range(len(growths[:stages]))]
-                yield space.from_params(
-                    {
-                        "groups": grouping.groups,
-                        "condense_factor": grouping.condense_factor,
-                        "groups_3x3": grouping.groups_3x3,
-                        "bottleneck": bottleneck,
-                        "classifier_keep": keep,
-                        "num_stages": stages,
-                        **dict(zip(names, values, strict=True)),
-                    }
-                )

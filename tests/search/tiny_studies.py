@@ -21,6 +21,7 @@ from search.loop.controller import Controller
 from search.loop.times import LoopTimes
 from search.loop.trainings import Images
 from search.pricing.pricer import Target
+from search.samplers.stopping import StoppingRule
 from search.settings import StudySettings
 from search.store.rows import TrialRow
 from search.store.tables import attempt, trial
@@ -171,8 +172,11 @@ class Bench:
             times=self.times,
         )
 
-    def run(self, resume: bool = False) -> str:
+    def run(self, resume: bool = False, rule: StoppingRule | None = None) -> str:
+        """Launch it; a `rule` stands in for the one that its settings name."""
         controller = self.controller(resume)
+        if rule is not None:
+            controller.state.rule = rule
         try:
             return controller.run()
         finally:

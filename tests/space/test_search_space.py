@@ -70,7 +70,11 @@ def test_any_parameters_of_the_domains_name_a_contained_config(space: SearchSpac
 def test_the_size_is_the_number_of_configs_found_by_trying_all_parameters(space: SearchSpace):
     parameter_sets = math.prod(len(domain.enumerate() or ()) for domain in space.domains.values())
     if parameter_sets <= 20_000:
-        assert space.size == len(every_config(space))
+        every = every_config(space)
+        assert space.size == len(every)
+        listed = list(space.configs())
+        assert len(listed) == len(every)  # each once
+        assert set(listed) == every
     else:
         assert space.size is not None
         assert 1 <= space.size <= parameter_sets
@@ -83,6 +87,7 @@ def test_the_size_counts_a_config_named_in_two_ways_once():
     )
     # G=1, G3=1 takes three growths, the other three (G, G3) two each; one stage or two
     assert space.size == (2 * 3 + 2 * 3 * 2 * 3) + 3 * (2 * 2 + 2 * 2 * 2 * 2) == len(every_config(space))
+    assert space.size == len(list(space.configs()))
 
 
 def test_a_range_of_reals_has_no_size():

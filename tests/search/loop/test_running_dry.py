@@ -111,12 +111,7 @@ def paused_study(make_bench: Callable[..., Bench], **changes: Any) -> Bench:
 def launch(bench: Bench, slots: int, resume: bool = False, dies_at: int | None = None) -> str:
     bench.engine = WithCheckpoints([], dies_at)
     bench.engine.slots = slots
-    controller = bench.controller(resume)
-    controller.state.rule = EndsAll()
-    try:
-        return controller.run()
-    finally:
-        controller.store.release()
+    return bench.run(resume, EndsAll())
 
 
 def assert_all_with_hope_went_on(rows: Sequence[TrialRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -35,25 +36,38 @@ ENDED, AT = 2, 0.5  # the trial that is ended early, and when
 TRAININGS = 8
 
 
-class Changing:
-    """Ends one trial early, and has hopes of it once two more have finished."""
+class Watching:
+    """What the made-up rules of these tests have in common: they know how far each trial is, and predict nothing."""
 
     enabled = takes_up = True
 
     def __init__(self) -> None:
         self.progress: dict[int, float] = {}
-        self.finished: set[int] = set()
 
     def observe(self, row: TrialRow, epochs: Any) -> None:
         for epoch in epochs:
             self.progress[row.number] = max(self.progress.get(row.number, 0.0), epoch["progress"])
 
     def finish(self, row: TrialRow) -> None:
-        if row.state == "done":
-            self.finished.add(row.number)
+        """Do nothing."""
 
     def forget(self, number: int) -> None:
         self.progress.pop(number, None)
+
+    def predicted_final(self, number: int) -> Prediction | None:
+        return None
+
+
+class Changing(Watching):
+    """Ends one trial early, and has hopes of it once two more have finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished: set[int] = set()
+
+    def finish(self, row: TrialRow) -> None:
+        if row.state == "done":
+            self.finished.add(row.number)
 
     def verdict(self, row: TrialRow) -> str | None:
         return "ended early: it is hopeless" if row.number == ENDED and self.progress[ENDED] >= AT else None
@@ -106,15 +120,9 @@ def run_through_kills(bench: Bench, rule: Callable[[], StoppingRule], every: int
     """Run a study to its end, killed after so many polls again and again; return how often it was."""
     for kills in range(60):
         bench.engine = WithCheckpoints([], dies_at=every)
-        controller = bench.controller(kills > 0)
-        controller.state.rule = rule()
-        try:
-            if controller.run() == "finished":
+        with contextlib.suppress(Killed):
+            if bench.run(kills > 0, rule()) == "finished":
                 return kills
-        except Killed:
-            pass
-        finally:
-            controller.store.release()
     pytest.fail("the study did not end")
 
 
@@ -128,12 +136,7 @@ def _epoch(path: Path) -> int:
 
 def run(bench: Bench, engine: WithCheckpoints, resume: bool = False) -> str:
     bench.engine = engine
-    controller = bench.controller(resume)
-    controller.state.rule = Changing()
-    try:
-        return controller.run()
-    finally:
-        controller.store.release()
+    return bench.run(resume, Changing())
 
 
 def settings_of_study() -> dict[str, Any]:

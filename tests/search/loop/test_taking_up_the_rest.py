@@ -10,10 +10,10 @@ import pytest
 from search.engines.events import EngineEvent, Failed
 from search.loop.callbacks import SilentCallback
 from search.loop.times import LoopTimes
-from search.samplers.stopping import HOPELESS, Prediction
+from search.samplers.stopping import HOPELESS
 from search.store.rows import TrialRow
 from space.errors import TrainingFailed
-from tests.search.loop.test_taking_up import SMALL, WithCheckpoints, run_through_kills
+from tests.search.loop.test_taking_up import SMALL, Watching, WithCheckpoints, run_through_kills
 from tests.search.samplers.test_stopping import EPOCHS, curve_of
 from tests.search.tiny_studies import Bench, assert_consistent
 
@@ -23,25 +23,13 @@ TRAININGS = 6
 WITHOUT_HOPE = 0
 
 
-class EndsAll:
+class EndsAll(Watching):
     """Ends every trial early, and holds all but one to be less likely on the front than new networks are."""
 
-    enabled = takes_up = True
-
     def __init__(self, ended_again: tuple[int, ...] = ()) -> None:
-        self.progress: dict[int, float] = {}
+        super().__init__()
         self.ended_again = ended_again
         self.hopeless = {WITHOUT_HOPE}
-
-    def observe(self, row: TrialRow, epochs: Any) -> None:
-        for epoch in epochs:
-            self.progress[row.number] = max(self.progress.get(row.number, 0.0), epoch["progress"])
-
-    def finish(self, row: TrialRow) -> None:
-        """Do nothing."""
-
-    def forget(self, number: int) -> None:
-        self.progress.pop(number, None)
 
     def verdict(self, row: TrialRow) -> str | None:
         at = self.progress.get(row.number, 0.0)
@@ -50,9 +38,6 @@ class EndsAll:
         if row.continues in self.ended_again and at >= AGAIN:
             self.hopeless.add(row.number)
             return "ended early: it has become hopeless"
-        return None
-
-    def predicted_final(self, number: int) -> Prediction | None:
         return None
 
     def prospect(self, number: int) -> float:

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from search.loop.weighing import point
-from search.samplers.stopping import Prediction
 from search.store.rows import TrialRow
-from tests.search.loop.test_taking_up import run_through_kills
+from tests.search.loop.test_taking_up import Watching, run_through_kills
 from tests.search.tiny_studies import Bench, assert_consistent
 
 AT = 0.3  # where a trial is ended
 TRAININGS = 16
 
 
-class LaterHopes:
+class LaterHopes(Watching):
     """Ends two trials of three; has hopes of one when three more have been ended, whether or not any has finished."""
 
-    enabled = takes_up = True
-
     def __init__(self) -> None:
-        self.progress: dict[int, float] = {}
+        super().__init__()
         self.ended: set[int] = set()
-
-    def observe(self, row: TrialRow, epochs: Any) -> None:
-        for epoch in epochs:
-            self.progress[row.number] = max(self.progress.get(row.number, 0.0), epoch["progress"])
 
     def finish(self, row: TrialRow) -> None:
         if row.state == "pruned":
             self.ended.add(row.number)
 
-    def forget(self, number: int) -> None:
-        self.progress.pop(number, None)
-
     def verdict(self, row: TrialRow) -> str | None:
         ends = row.continues is None and row.number % 3 and self.progress.get(row.number, 0.0) >= AT
         return "ended early: for now" if ends else None
-
-    def predicted_final(self, number: int) -> Prediction | None:
-        return None
 
     def prospect(self, number: int) -> float:
         later = sum(other > number for other in self.ended)
